@@ -177,7 +177,7 @@ def _save(path: Path, notebook: dict[str, Any]) -> None:
 
 def main() -> int:
     """The command line: 0 when book and package agree."""
-    parser = argparse.ArgumentParser(prog="python -m specdec_tutorial.assemble", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("python -m specdec_tutorial.assemble", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--write", action="store_true", help="copy changed definitions from the package into the cells")
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder of the chapters")
     options = parser.parse_args()
