@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,8 @@ def main(
         return text_batches(step) if step % 2 else own[step // 2 % len(own)]
 
     rows.append(fit("drafter", drafter, optimize.distillation_loss(drafter, target), text_and_own, drafter_steps))
+    for attribution in Path(text).glob("*attribution*"):  # texts under CC BY ask for it
+        shutil.copy(attribution, out)
     card.write_card(out, name, sources, weights, settings, rows, device)
 
 

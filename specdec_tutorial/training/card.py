@@ -15,7 +15,7 @@ from .optimize import Progress
 LICENSES = {
     "tinystories": "[TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories), CDLA-Sharing-1.0",
     "children_classics": "chapters of children's books first published before 1929, public domain in the United States",
-    "asp_pb_stories": "African Storybook and Pratham Books, CC BY, attributed story by story in ATTRIBUTION.tsv",
+    "asp_pb_stories": "African Storybook and Pratham Books, CC BY, attributed story by story in `asp_pb_attribution.tsv`",
 }
 
 

@@ -137,7 +137,7 @@ def train(
             opt.zero_grad(set_to_none=True)
         spent = time.perf_counter() - began
         value = loss.item()
-        progress.loss = value if progress.step == 0 else 0.98 * progress.loss + 0.02 * value
+        progress.loss = value if progress.step == 0 else 0.95 * progress.loss + 0.05 * value
         progress.step += 1
         progress.tokens += ids.numel()
         progress.seconds += spent
