@@ -27,7 +27,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=PAGES, ids=lambda path: path.stem)
 def page(request, browser):
     """One built page, fully loaded, with what it asked the network for and what it complained about."""
     page = browser.new_page()
