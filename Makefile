@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 QUIET  := ./.ci/quiet
 
 SOURCES := _config.yml _toc.yml pyproject.toml $(shell find book notebooks specdec_tutorial -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*')
