@@ -126,7 +126,8 @@ def compare(notebooks: Path, package: Path = PACKAGE, core: tuple[str, ...] = CO
                 problems.append(f"{cell}: {theirs.name} differs from specdec_tutorial.{cell.module}\n{diff}")
     for module in core:
         for name in shipped[module]:
-            if (module, name) not in built:
+            owner = name.partition(".")[0]  # a class that is built nowhere need not be named method by method
+            if (module, name) not in built and (name == owner or (module, owner) in built):
                 problems.append(f"specdec_tutorial.{module}: {name} is built in no chapter")
     return problems
 

@@ -96,6 +96,10 @@ def test_what_no_chapter_builds_is_named(tmp_path):
     ]
 
 
+def test_a_class_that_no_chapter_builds_is_named_once(tmp_path):
+    assert problems(tmp_path, {"first": CELLS["first"]}) == ["specdec_tutorial.toy: Counter is built in no chapter"]
+
+
 def test_what_is_built_twice_is_named(tmp_path):
     (found,) = problems(tmp_path, CELLS | {"again": "LIMIT = 3"})
     assert found == "01_toy.ipynb, cell again: LIMIT was built already in 01_toy.ipynb, cell first"
