@@ -130,3 +130,12 @@ def test_the_command_says_where_to_run_it(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         assemble.main()
     assert "no chapters in notebooks/" in capsys.readouterr().err
+
+
+def test_cells_made_of_the_real_modules_agree_with_them(tmp_path):
+    notebook = {"cells": []}
+    for module in assemble.CORE:
+        text = f"{assemble.MARK}{module}\n" + (assemble.PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+        notebook["cells"].append({"cell_type": "code", "id": module, "metadata": {}, "source": text.splitlines(True)})
+    (tmp_path / "01_all.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    assert assemble.compare(tmp_path) == []
