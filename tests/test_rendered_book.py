@@ -44,9 +44,7 @@ def page(request, browser):
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.goto(request.param.as_uri())
     page.wait_for_load_state("networkidle")
-    if page.locator(".math").count():
-        page.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
-        page.evaluate("MathJax.startup.promise.then(() => true)")
+    page.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
     yield page
     page.close()
 
