@@ -31,6 +31,7 @@ def browser():
 def page(request, browser):
     """One built page, fully loaded, with what it asked the network for and what it complained about."""
     page = browser.new_page()
+    page.set_default_timeout(180_000)  # milliseconds; a busy machine is slow, not wrong
     page.fetched, page.complaints = [], []
 
     def gate(route):
