@@ -1,5 +1,7 @@
 """Decoding with transformers, step by step: the companion package of the book.
 
+For example::
+
     from specdec_tutorial import load_pair, speculative_generate
 
     pair = load_pair("stories")

@@ -46,16 +46,24 @@ def prompt_ids(inputs: TokenIds, model: PreTrainedModel) -> list[int]:
     if ids.numel() == 0:
         raise ValueError("the prompt is empty; give at least one token, for example the model's start token")
     if ids.ndim != 1:
-        raise ValueError(f"expected the ids of one prompt, (n,) or (1, n), got shape {tuple(ids.shape)}; batches are not supported")
+        shape = tuple(ids.shape)
+        raise ValueError(
+            f"expected the ids of one prompt, (n,) or (1, n), got shape {shape}; batches are not supported"
+        )
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise TypeError(f"token ids must be integers, got {ids.dtype}")
     prompt: list[int] = ids.tolist()
     vocab = vocabulary_size(model)
     if not 0 <= min(prompt) <= max(prompt) < vocab:
-        raise ValueError(f"the prompt has a token id outside the model's vocabulary of {vocab}; was it made by another tokenizer?")
+        raise ValueError(
+            f"the prompt has a token id outside the model's vocabulary of {vocab}; was it made by another tokenizer?"
+        )
     limit = position_limit(model)
     if len(prompt) >= limit:
-        raise ValueError(f"the prompt has {len(prompt)} tokens and the model reads at most {limit}; shorten it to {limit - 1} or less")
+        raise ValueError(
+            f"the prompt has {len(prompt)} tokens and the model reads at most {limit}; "
+            f"shorten it to {limit - 1} or less"
+        )
     return prompt
 
 
@@ -118,7 +126,9 @@ class Output:
         stopped_by: None while there is more to write.
     """
 
-    def __init__(self, prompt: list[int], max_gen_len: int, limit: int, ends: frozenset[int], streamer: Streamer | None):
+    def __init__(
+        self, prompt: list[int], max_gen_len: int, limit: int, ends: frozenset[int], streamer: Streamer | None
+    ):
         if max_gen_len < 1:
             raise ValueError(f"max_gen_len must be at least 1, got {max_gen_len}")
         self.context = list(prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .drafters import Draft, Drafter, ModelDrafter
 from .processors import GreedyProcessor, LogitsProcessor, sample
 from .request import Output, Randomness, Streamer, TokenIds, Uniforms, end_tokens, prompt_ids, vocabulary_size
 from .session import DecodingSession, position_limit
-from .trace import Generation, Round, Trace
+from .trace import Generation, Round, StopReason, Trace
 from .verification import Verdict, Verifier, verify_tokens
 
 MAX_VOCABULARY_PADDING = 1024  # models pad embeddings to round sizes; a larger difference is another tokenizer
@@ -62,8 +63,8 @@ def speculate(
         emitted = output.emit(result.emitted)
         target.rollback(len(output.context) - 1)  # the newest token has not been read yet
         drafter.observe(output.context)
-        seconds = {"draft_seconds": drafted - began, "verify_seconds": time.perf_counter() - drafted}
-        trace.rounds.append(replace(result, emitted=emitted, **seconds))
+        seconds = time.perf_counter() - drafted
+        trace.rounds.append(replace(result, emitted=emitted, draft_seconds=drafted - began, verify_seconds=seconds))
     return trace
 
 
@@ -134,7 +135,8 @@ def speculative_generate(
     trace.seconds = time.perf_counter() - began
     trace.model_seconds = session.seconds + guesser.session.seconds
     trace.target_positions, trace.drafter_positions = session.positions_read, guesser.session.positions_read
-    return Generation(output.tokens, output.stopped_by, trace)
+    stopped_by = cast(StopReason, output.stopped_by)  # speculate returns once it is set
+    return Generation(output.tokens, stopped_by, trace)
 
 
 def check_pair(drafter: PreTrainedModel, target: PreTrainedModel) -> None:

@@ -80,11 +80,13 @@ def main(
     torch.manual_seed(seed)
     max_length = context + context // 3  # rotary positions carry a little past what was trained
     target = optimize.llama(len(tokenizer), layers, width, width // 64, width * 11 // 4, max_length).to(device)
-    drafter = optimize.llama(
-        len(tokenizer), 1, drafter_width, drafter_width // 64, drafter_width * 4, max_length
-    ).to(device)
+    drafter = optimize.llama(len(tokenizer), 1, drafter_width, drafter_width // 64, drafter_width * 4, max_length).to(
+        device
+    )
 
-    def fit(role: str, model: LlamaForCausalLM, loss_of: optimize.Loss, batches: Callable[[int], Tensor], n: int) -> str:
+    def fit(
+        role: str, model: LlamaForCausalLM, loss_of: optimize.Loss, batches: Callable[[int], Tensor], n: int
+    ) -> str:
         checkpoint = out / f"{role}.checkpoint"
         progress = optimize.train(
             model, loss_of, batches, name=role, steps=n, lr=lr, device=device,

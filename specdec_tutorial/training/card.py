@@ -14,8 +14,8 @@ from .optimize import Progress
 # Known training texts; any other source is described as the user's own.
 LICENSES = {
     "tinystories": "[TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories), CDLA-Sharing-1.0",
-    "children_classics": "chapters of children's books first published before 1929, public domain in the United States",
-    "asp_pb_stories": "African Storybook and Pratham Books, CC BY, attributed story by story in `asp_pb_attribution.tsv`",
+    "children_classics": "children's books first published before 1929, public domain in the United States",
+    "asp_pb_stories": "African Storybook and Pratham Books, CC BY, attributed in `asp_pb_attribution.tsv`",
 }
 
 

@@ -157,7 +157,9 @@ def held_out_loss(loss_of: Loss, batches: Batches, device: str, count: int = 8) 
 
 
 @torch.inference_mode()
-def continuations(target: PreTrainedModel, prompts: Callable[[int], Tensor], windows: int, prompt_length: int) -> Tensor:
+def continuations(
+    target: PreTrainedModel, prompts: Callable[[int], Tensor], windows: int, prompt_length: int
+) -> Tensor:
     """Text in the target's own words: the drafter will be asked to guess that, not the corpus.
 
     Takes the first ``prompt_length`` ids of each window of ``prompts`` and lets the target write the
