@@ -87,8 +87,13 @@ class DecodingSession:
 
         Returns:
             ``(batch, last or n, vocab)`` logits; row i is the prediction of what follows the i-th of them.
+
+        Raises:
+            ValueError: there is no token to read.
         """
         new = torch.as_tensor(tokens, dtype=torch.long, device=self.model.device)
+        if new.numel() == 0:
+            raise ValueError("nothing to read; for the last prediction once more, roll back by one token and extend")
         new = new.view(-1, new.shape[-1])  # (batch, n)
         self.tokens = torch.cat([self.tokens.expand(new.shape[0], -1), new], dim=1)
         wanted = last or new.shape[1]
@@ -123,7 +128,8 @@ class DecodingSession:
             if length:
                 self.extend(kept, last=1)
         else:
-            if any(isinstance(x, DynamicSlidingWindowLayer) and self.length >= x.sliding_window for x in self._cache.layers):
+            sliding = [x for x in self._cache.layers if isinstance(x, DynamicSlidingWindowLayer)]
+            if any(self.length >= x.sliding_window for x in sliding):
                 self._floor = length  # cropping also drops what now lies before the window
             self._cache.crop(-surplus)
             self.tokens = kept
@@ -136,7 +142,7 @@ class DecodingSession:
         """
         self.tokens = self.tokens[indices]
         if self._cache is not None:
-            self._cache.batch_select_indices(indices)
+            self._cache.reorder_cache(indices)  # batch_select_indices fails on recurrent layers
 
 
 def position_limit(model: PreTrainedModel) -> int:
