@@ -1,11 +1,12 @@
 """The whole output law of a verifier, with exact fractions and no sampling.
 
-A verifier is a pure function, and it is piecewise constant in its random numbers. Where p and q are fractions, so
-are the places where its answer may change: they lie on a grid that is known beforehand. So it is enough to call the
-verifier, as it ships, once inside each cell of the grid, and to add up the sizes of the cells.
+A verifier is a pure function, and it is piecewise constant in its random numbers. For a rule made of p / q and of the
+residual, with fractions for p and q, the borders where its answer changes lie on a grid that is known beforehand. So
+it is enough to call the verifier, as it ships, once inside each cell of the grid, and to add up the sizes of the cells.
 
-Rounding moves a change by about 1e-16 (1e-7 in float32); the middle of a cell does not notice. What is computed is
-therefore the law of the code in exact arithmetic. With denominators that are powers of two nothing is rounded.
+Rounding moves a border by about 1e-16 (1e-7 in float32); the middle of a cell does not notice, so what is computed is
+the law of the code in exact arithmetic. For the same reason a border that is out of place by less than half a cell
+goes unseen: use many different p and q, and ``refine`` where a rule has borders of its own.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def round_law(
         p_rows: γ + 1 distributions.
         point: where in each cell to call the verifier, in [0, 1). Cells are closed on the left, so 0 asks at the very
             edge; that is fair only where nothing is rounded.
-        refine: cut each cell into this many. A law that changes has breakpoints that the grid does not know.
+        refine: cut each cell into this many. A law that changes has borders that the grid does not know.
         dtypes: of q and p as the verifier gets them.
 
     Returns:
