@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from specdec_tutorial import widgets
+from specdec_tutorial import palette, widgets
 from specdec_tutorial.plotting import trace_state
 from specdec_tutorial.trace import Round, Trace
 
@@ -34,7 +34,28 @@ def a_trace() -> Trace:
 
 
 # A state like the one a chapter passes, for each widget.
+PALETTE = {name: getattr(palette, name.upper()) for name in ("accepted", "rejected", "corrected", "target", "drafter")}
 SAMPLES = {
+    "cache_grid": {
+        "prompt": ["Once", " upon"],
+        "written": [" a", " time", "\n"],
+        "colors": {"read": palette.TARGET, "kept": palette.NEUTRAL, "written": palette.TARGET},
+    },
+    "rejection": {
+        "words": ["cat", "dog", "cow"],
+        "p": [10, 6, 4],
+        "q": [4, 12, 4],
+        "colors": {**PALETTE, "neutral": palette.NEUTRAL},
+    },
+    "sampler": {
+        "logits": [3 - 0.1 * i for i in range(40)],
+        "words": [f" w{i}" for i in range(40)],
+        "temperature": 1.0,
+        "top_k": 40,
+        "top_p": 1.0,
+        "u": 0.4,
+        "colors": {"kept": palette.TARGET, "out": palette.NEUTRAL},
+    },
     "rounds": trace_state(a_trace(), Tokenizer(), 'Once </script> "upon" a time'),
 }
 
@@ -131,6 +152,10 @@ def test_controls_change_what_is_shown(opened, name):
             continue
         before = widget.evaluate(SEEN)
         control.evaluate(ALTERED)
+        if widget.evaluate(SEEN) == before:  # there may have been nothing to clear yet
+            widget.locator(CONTROLS).first.evaluate(ALTERED)
+            before = widget.evaluate(SEEN)
+            control.evaluate(ALTERED)
         assert widget.evaluate(SEEN) != before, control.evaluate("node => node.outerHTML")
         tried += 1
     assert tried > 0
