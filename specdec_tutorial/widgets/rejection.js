@@ -65,7 +65,7 @@ export default {
     button("Clear draws", restart);
     for (const name of ["q", "p"]) {
       const box = add(root, "fieldset", "", "border:0;padding:0;margin:0 0 0.4em;display:flex;flex-wrap:wrap;gap:0.2em 1em");
-      add(box, "legend", name === "q" ? "q, the drafter" : "p, the target", "font-weight:600;padding:0");
+      add(box, "legend", name === "q" ? "q, the drafter" : "p, the target", "font-size:1em;font-weight:600;padding:0;margin:0");
       words.forEach((word, i) => {
         const label = add(box, "label", `${word} `, "display:flex;gap:0.4em;align-items:center");
         const slider = add(label, "input", "", "width:6.5em", { type: "range", min: 0, max: 20, value: weights[name][i] });
