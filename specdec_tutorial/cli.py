@@ -202,7 +202,7 @@ def print_report(console: Console, report: benchmark.Report, pair: ModelPair) ->
         style=Style(dim=True),
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("decoder", "speed ratio", "tokens/s", "overhead", "same text"):
+    for column in ("decoder", "speed ratio", "tokens/s", "overhead", "same"):
         table.add_column(column, justify="left" if column == "decoder" else "right", no_wrap=True)
     wrong = {difference.decoder for difference in report.differences}
     for name, score in report.scores.items():
