@@ -297,7 +297,3 @@ def test_a_top_k_below_one(make, top_k):
 def test_a_top_p_outside_its_range(make, top_p):
     with pytest.raises(ValueError, match=f"top_p must be above 0 and at most 1, got {top_p}"):
         make(top_p)
-
-
-def test_the_parameters_can_be_read():
-    assert repr(TopKNucleusProcessor(40, 0.9, 0.7)) == "TopKNucleusProcessor(temperature=0.7, top_k=40, top_p=0.9)"
