@@ -79,4 +79,5 @@ class ModelDrafter:
 
     def _fit(self, logits: Tensor) -> Tensor:
         """Cut or pad ``(1, vocab)`` logits to the target's vocabulary; padding can never be drawn."""
-        return F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
+        missing = self.vocab_size - logits.shape[-1]
+        return F.pad(logits, (0, missing), value=-torch.inf) if missing else logits

@@ -146,7 +146,7 @@ def sample(probs: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         ``(...)`` token ids; never one of weight zero.
     """
-    cdf = probs.double().cumsum(dim=-1)  # float32 would misplace rare tokens of a large vocabulary
+    cdf = probs.cumsum(dim=-1, dtype=torch.float64)  # float32 would misplace rare tokens of a large vocabulary
     threshold = uniform.unsqueeze(-1) * cdf[..., -1:]  # (..., 1)
     tokens = torch.searchsorted(cdf, threshold, right=True).squeeze(-1)
     return tokens.clamp(max=probs.shape[-1] - 1)

@@ -37,6 +37,7 @@ class DecodingSession:
     def __init__(self, model: PreTrainedModel, use_cache: bool = True):
         self.model = model
         self.use_cache = use_cache
+        self.device = model.device  # transformers searches the parameters for it: too slow to ask every time
         parameters = inspect.signature(model.forward).parameters
         if use_cache and "past_key_values" not in parameters:
             raise ValueError(f"{type(model).__name__} takes no key-value cache; pass use_cache=False")
@@ -47,7 +48,7 @@ class DecodingSession:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.tokens = torch.empty((1, 0), dtype=torch.long, device=self.model.device)
+        self.tokens = torch.empty((1, 0), dtype=torch.long, device=self.device)
         self._cache = self._new_cache() if self.use_cache else None
         self._floor = 0  # a rollback to a shorter length than this must read the prefix again
 
@@ -91,7 +92,7 @@ class DecodingSession:
         Raises:
             ValueError: there is no token to read.
         """
-        new = torch.as_tensor(tokens, dtype=torch.long, device=self.model.device)
+        new = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
         if new.numel() == 0:
             raise ValueError("nothing to read; for the last prediction once more, roll back by one token and extend")
         new = new.view(-1, new.shape[-1])  # (batch, n)
