@@ -29,17 +29,19 @@ from .speculative import speculative_generate
 
 
 def speculative_custom_generate(
-    drafter: PreTrainedModel, gamma: int = 4, seed: Randomness = None
+    drafter: PreTrainedModel, gamma: int = 4, seed: Randomness = None, streamer: Streamer | None = None
 ) -> Callable[..., Tensor]:
     """Make the callable for transformers' ``model.generate(**inputs, custom_generate=...)``.
 
-    Sampling settings (``do_sample``, ``temperature``, ``top_k``, ``top_p``), ``max_new_tokens``, end tokens,
-    ``use_cache`` and ``streamer`` are taken from the call, as always.
+    Sampling settings (``do_sample``, ``temperature``, ``top_k``, ``top_p``), ``max_new_tokens``, end tokens
+    and ``use_cache`` are taken from the call, as always.
 
     Args:
         drafter: a small model with the target's tokenizer.
         gamma: tokens drafted in a round.
         seed: int or ``torch.Generator``; None draws a fresh seed from torch's global generator.
+        streamer: give it here: transformers (5.15 to 5.23) shows the prompt to the ``streamer`` of a ``generate``
+            call, but does not hand it on to a callable.
 
     Returns:
         a callable that ``generate`` accepts; the call returns ``(1, prompt + new)`` ids as usual.
@@ -51,6 +53,8 @@ def speculative_custom_generate(
         ValueError: (when called) the ``generate`` call asks for something the speculative loop does not do:
             several beams or sequences, penalties and other processors, padding, foreign stopping criteria.
     """
+
+    own_streamer = streamer
 
     def custom_generate(
         model: PreTrainedModel,
@@ -69,10 +73,10 @@ def speculative_custom_generate(
             gamma=gamma,
             logits_processor=processor_of(generation_config),
             max_gen_len=generation_config.max_length - input_ids.shape[1],
-            eos_tokens_id=generation_config.eos_token_id or (),
+            eos_tokens_id=() if generation_config.eos_token_id is None else generation_config.eos_token_id,
             use_cache=generation_config.use_cache is not False,
             seed=int(torch.randint(2**62, ())) if seed is None else seed,
-            streamer=None if streamer is None else WithoutPrompt(streamer),
+            streamer=own_streamer if streamer is None else WithoutPrompt(streamer),
         )
         return torch.cat([input_ids, torch.tensor([out.tokens], device=input_ids.device)], dim=1)
 
@@ -119,8 +123,11 @@ def refuse_unsupported(
     """Raise ValueError for settings that would be ignored otherwise."""
     known = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MaxLengthCriteria, EosTokenCriteria)
     unknown = [type(x).__name__ for x in [*processors, *criteria] if not isinstance(x, known)]
-    if (config.num_beams or 1) > 1:
-        unknown.append(f"num_beams={config.num_beams}")
+    for count in ("num_beams", "num_return_sequences"):
+        if (getattr(config, count) or 1) > 1:
+            unknown.append(f"{count}={getattr(config, count)}")
+    if config.return_dict_in_generate:
+        unknown.append("return_dict_in_generate")
     mask = model_kwargs.get("attention_mask")
     if mask is not None and not bool(mask.all()):
         unknown.append("an attention mask with zeros (padding)")

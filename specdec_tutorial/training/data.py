@@ -103,7 +103,7 @@ class Batches:
         self.batch, self.context, self.seed = batch, context, seed
 
     def __call__(self, step: int) -> torch.Tensor:
-        rng = torch.Generator().manual_seed((self.seed << 32) + step)
+        rng = torch.Generator().manual_seed(1_000_003 * self.seed + step)  # torch reads the low 32 bits only
         picks = torch.multinomial(self.weights, self.batch, replacement=True, generator=rng)
         return torch.stack([self._window(self.streams[i], rng) for i in picks.tolist()])  # (batch, context)
 
