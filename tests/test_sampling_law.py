@@ -31,7 +31,7 @@ from specdec_tutorial.verification import Verdict
 ERROR_RATE = 1e-4
 VOCAB, PROMPT = 4, [2, 0]
 LENGTH = 4  # tokens 1, 2 and 3 are tested: 0 | 1 2 | 3 or, after a rejection, 0 | 1 | 2 3 …
-SAMPLES = 2500
+SAMPLES = 2000
 
 PLAIN = MultinomialProcessor()
 CASES = [
