@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .processors import LogitsProcessor, sample
+from .request import vocabulary_size
 from .session import DecodingSession, position_limit
 
 
@@ -54,6 +55,7 @@ class ModelDrafter:
         self.processor = processor
         self.vocab_size = vocab_size
         self.limit = position_limit(model)
+        self.last_id = vocabulary_size(model) - 1
 
     def propose(self, context: list[int], uniforms: Tensor) -> Draft:
         """Draft one token for each number in ``uniforms``; fewer where the model can read no further.
@@ -65,7 +67,8 @@ class ModelDrafter:
         gamma = max(0, min(len(uniforms), self.limit - len(context) + 1))
         tokens = [uniforms.new_empty(0, dtype=torch.long)]
         probs = [uniforms.new_empty(0, self.vocab_size, dtype=torch.float32)]
-        unread: Tensor | list[int] = context[self.session.length :]
+        # The target's table may be padded further than ours: an id we do not know is read as our last one.
+        unread: Tensor | list[int] = [min(t, self.last_id) for t in context[self.session.length :]]
         for i in range(gamma):
             q = self.processor(self._fit(self.session.extend(unread, last=1)[0]))  # (1, vocab)
             unread = sample(q, uniforms[i : i + 1])  # (1,)

@@ -127,10 +127,11 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
     """Copy of ``(..., vocab)`` logits with -inf outside the nucleus of mass ``top_p``."""
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
-    probs = torch.softmax(ordered, dim=-1)
-    before = probs.cumsum(dim=-1) - probs  # mass of the tokens that are more likely
-    outside = (before >= top_p).index_fill_(-1, torch.tensor([0], device=logits.device), False)
-    return logits.masked_fill(outside.gather(-1, ids.argsort(-1)), -torch.inf)
+    probs = torch.softmax(ordered, dim=-1, dtype=torch.float64)
+    behind = probs.flip(-1).cumsum(dim=-1).flip(-1)  # mass of a token and all rarer ones: summed from the small end
+    outside = behind <= 1 - top_p
+    outside[..., 0] = False
+    return logits.masked_fill(outside.scatter(-1, ids, outside), -torch.inf)
 
 
 def sample(probs: Tensor, uniform: Tensor) -> Tensor:

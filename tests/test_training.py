@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+import sys
 
 import pytest
 import torch
@@ -174,3 +175,14 @@ def test_held_out_text_is_never_trained_on(texts):
     for documents in data.read_sources(str(texts)).values():
         assert documents.held_out and not set(documents.train) & set(documents.held_out)
         assert len(documents.train) + len(documents.held_out) == 150
+
+
+def test_a_mistyped_folder_is_not_taken_for_a_hub_id():
+    with pytest.raises(FileNotFoundError, match="there is no folder 'my_texts'"):
+        data.read_sources("my_texts")
+
+
+def test_a_hub_id_without_datasets_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r"specdec-tutorial\[train\]"):
+        data.read_sources("somebody/texts")

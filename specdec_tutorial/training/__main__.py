@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+try:
+    import typer
+except ModuleNotFoundError:
+    print('training needs typer: pip install "specdec-tutorial[train]"', file=sys.stderr)
+    raise SystemExit(2) from None
 import torch
-import typer
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -35,14 +35,19 @@ def read_sources(source: str, text_field: str = "text") -> dict[str, Documents]:
         is the same in every run.
 
     Raises:
-        FileNotFoundError: the folder holds no ``.txt`` file with text in it.
+        ModuleNotFoundError: a hub id was given and ``datasets`` is not installed.
+        FileNotFoundError: there is no such folder, or it holds no ``.txt`` file with text in it.
     """
     folder = Path(source)
     if folder.is_dir():
         raw = {f.stem: f.read_text("utf-8").split(END_OF_TEXT) for f in sorted(folder.glob("*.txt"))}
+    elif source.count("/") != 1 or source[0] in "./~":
+        raise FileNotFoundError(f"there is no folder {source!r}, and a data set id of the hub looks like owner/name")
     else:
-        from datasets import load_dataset  # heavy, and needed only for hub ids
-
+        try:
+            from datasets import load_dataset  # heavy, and needed only for hub ids
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError('a hub data set needs the extra: pip install "specdec-tutorial[train]"') from None
         raw = {source.rsplit("/", 1)[-1]: load_dataset(source, split="train")[text_field]}
     sources = {}
     for name, texts in raw.items():
